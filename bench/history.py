@@ -147,7 +147,7 @@ def find(word: str, folder: Path = RUNS, *, sessions: bool = False) -> Path:
     if (last := _LAST.fullmatch(word)) is not None:
         return _one(word, _last(word, int(last[1] or 0), folder), sessions)
     there = list(_folders(folder, _DEEPEST)) if folder.is_dir() else []
-    paths = [path for path, _, _ in there] + sorted({Path(session) for _, _, session in there if session})
+    paths = list(dict.fromkeys([path for path, _, _ in there] + sorted({Path(one) for _, _, one in there if one})))
     names = {path: str(path.relative_to(folder)) if os.sep in word else path.name for path in paths}
     found = [path for path in paths if names[path] == word] or [path for path in paths if word in names[path]]
     if not found:
@@ -163,7 +163,7 @@ def find(word: str, folder: Path = RUNS, *, sessions: bool = False) -> Path:
 def _one(word: str, path: Path, sessions: bool) -> Path:
     """The path of the run or session that is meant.  Raises ``UserError`` for a session where only a run will do."""
     if not sessions and is_session(path):
-        first = min((str(run) for run, _, _ in _folders(path, _DEEPEST)), default=str(path / "A" / "1"))
+        first = min((str(run) for run, _, _ in _folders(path, _DEEPEST) if run != path), default=str(path / "A" / "1"))
         raise UserError(f"{word} is {path}, several runs by ab or sweep: name one of them, such as {first}")
     return path
 
@@ -214,14 +214,15 @@ def _some(names: Sequence[str]) -> str:
 def _folders(folder: Path, levels: int, session: str = "") -> Iterator[tuple[Path, bool, str]]:
     """The folders of runs and audits, each with whether it is an audit's, and with the ``Found.session`` it is in.
 
-    Links are not followed, and an audit's own runs are part of it.
+    Links are not followed, and an audit's own runs are part of it.  A session without a run stands for itself.
     """
     try:
         with os.scandir(folder) as entries:
             below = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
     except OSError:
         return
-    if SESSION in below and is_session(folder):
+    is_empty = SESSION in below and levels > 1 and is_session(folder)
+    if is_empty:
         session = str(folder)
     if AUDIT in below and (folder / AUDIT).is_file():
         yield folder, True, ""
@@ -231,7 +232,11 @@ def _folders(folder: Path, levels: int, session: str = "") -> Iterator[tuple[Pat
     if levels:
         for name, is_folder in below.items():
             if is_folder and name not in _OWN and not name.startswith("."):
-                yield from _folders(folder / name, levels - 1, session)
+                for one in _folders(folder / name, levels - 1, session):
+                    is_empty = is_empty and one[2] != session
+                    yield one
+    if is_empty:
+        yield folder, False, session
 
 
 def _is_run(folder: Path, names: Collection[str]) -> bool:

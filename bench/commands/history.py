@@ -54,7 +54,8 @@ def show(options: Options) -> int:
     for one, runs in grouped(found):
         print(line(one, width))
         for run in runs:
-            print(line(replace(run, folder=f"  {Path(run.folder).relative_to(one.folder)}"), width))
+            if run.folder != one.folder:  # a session without a run
+                print(line(replace(run, folder=f"  {Path(run.folder).relative_to(one.folder)}"), width))
     if not found:
         such = f"none of the {len(every)} runs in {options.folder} is of this kind" if every else ""
         print(printable(such or f"no runs in {options.folder}"))

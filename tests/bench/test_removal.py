@@ -6,12 +6,15 @@ import fcntl
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from drumfire.bench.cli import main
+from drumfire.bench.history import find
+from drumfire.loadgen.errors import UserError
 from tests.support.command import here
 
 JOURNAL = '{"session": {}, "again": "drumfire ab"}\n'
@@ -174,3 +177,20 @@ def test_what_has_changed_while_a_person_was_asked_is_kept(
     assert f"kept {tmp_path / 'mine'}: it has changed since the question" in capfd.readouterr().err
     assert (tmp_path / "mine" / "result.json").exists()
     assert (tmp_path / "old").exists() == (rule == ["--unfinished"])
+
+
+def test_a_session_without_a_run_is_listed_and_removed(session: Path) -> None:
+    """Such as one that was killed, or whose removal was interrupted."""
+    for path in session.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    (session / "sweep.json").unlink()
+    (session / "A" / "1").mkdir(parents=True)
+    (line,) = here("history", session.parent).stdout.splitlines()[1:]
+    assert (line.split()[2], line.split()[-1]) == ("resumable", str(session))
+    assert here("history", "prune", session.parent, "--unfinished", "--yes").stdout == "removed 0 runs, 0.00 kB\n"
+    assert find("mine", session.parent, sessions=True) == session
+    with pytest.raises(UserError, match="several runs by ab or sweep"):
+        find("mine", session.parent)
+    assert pruned(session.parent).stderr == ""
+    assert not session.exists()
