@@ -21,7 +21,7 @@ from drumfire.bench.compare.comparison import ratio_of
 from drumfire.bench.compare.doubts import failed_share
 from drumfire.bench.compare.intervals import NO_INTERVAL, Interval
 from drumfire.bench.compare.pairing import of_subject
-from drumfire.bench.compare.sides import opened
+from drumfire.bench.compare.sides import FORMS, opened
 from drumfire.bench.compare.subject import (
     MEAN,
     RATE,
@@ -86,13 +86,7 @@ class ExpectOptions:
         help="a figure and its bound in quotes, such as 'p99<50ms', 'errors<=0.1%' or 'p99<=base+5%'; may be repeated. "
         "Status 3 where one is not met, 4 where that cannot be told",
     )
-    base: Path | None = option(
-        None,
-        metavar="RUN",
-        needs=("expect",),
-        help="what 'base' stands for: a run's folder, a part of its name in runs, or last; several with commas between "
-        "them; or a folder that holds several",
-    )
+    base: Path | None = option(None, metavar="RUN", needs=("expect",), help=f"what 'base' stands for: {FORMS}")
     single: bool = option(False, help="judge also fewer than 3 runs a side, which says nothing of the next runs")
     junit: Path | None = option(None, help="write the verdict and each expectation as JUnit XML")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from drumfire.bench import gates, statuses
 from drumfire.bench.compare.comparison import DEFAULT_MARGIN, compare
-from drumfire.bench.compare.sides import ResultFile, opened
+from drumfire.bench.compare.sides import FORMS, ResultFile, opened
 from drumfire.bench.compare.subject import distinct, figure_named
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
@@ -73,8 +73,7 @@ class Options:
     runs: tuple[str, ...] = option(
         metavar="RUN",
         position=True,
-        help="A, B and further sides, each compared with A: a run's folder, a part of its name in runs, or last; "
-        "several with commas between them; a folder that holds several; or a result.json",
+        help=f"A, B and further sides, each compared with A: {FORMS}; or a result.json",
     )
     judging: JudgingOptions = field(default_factory=JudgingOptions)
     html: Path | None = option(None, help="write a page of the runs and the comparison")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drumfire.bench import gates, statuses
-from drumfire.bench.compare.sides import ResultFile, named, opened
+from drumfire.bench.compare.sides import FORMS, ResultFile, named, opened
 from drumfire.bench.gates import ExpectOptions
 from drumfire.bench.options.parser import Command
 from drumfire.bench.report import blocks, content, junit, outputs, page, text
@@ -22,12 +22,7 @@ _ENDS = {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", ".j
 class Options:
     """The options of ``drumfire report``."""
 
-    run: tuple[str, ...] = option(
-        metavar="RUN",
-        position=True,
-        help="a run's folder, a part of its name in runs, or last; several with commas between them; or a folder that "
-        "holds several; of all, one page",
-    )
+    run: tuple[str, ...] = option(metavar="RUN", position=True, help=f"{FORMS}; of all, one page")
     output: Path | None = option(None, metavar="F", help="the file to write (default: standard output, or a page's)")
     format: str | None = option(
         None,

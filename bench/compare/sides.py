@@ -14,6 +14,12 @@ from drumfire.loadgen.directory import RESULT
 from drumfire.loadgen.errors import UserError
 from drumfire.loadgen.saved import SavedRun, is_run, load, read_result
 
+FORMS = (
+    "a run's folder, a part of its name in runs, or last; several with commas between them; or a folder that holds "
+    "several"
+)
+"""The words that ``named`` and ``opened`` take, for help pages."""
+
 
 class ResultFile(SavedRun):
     """A result document without the rest of its run, so with figures but no columns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from drumfire.bench.options.values import Declared
@@ -136,7 +136,3 @@ def words(axes: Sequence[SweepAxis], place: Place) -> list[str]:
 def name(axes: Sequence[SweepAxis], place: Place) -> str:
     """The name of a place, in its folder and in a line of progress."""
     return "_".join(f"{axis.label}={value}" for axis, value in zip(axes, place, strict=True))
-
-
-def numbers(axes: Sequence[SweepAxis], place: Place) -> Mapping[str, float]:
-    return {axis.label: float(value) for axis, value in zip(axes, place, strict=True)}
