@@ -64,6 +64,8 @@ NAMES = (
     *(f"{part}.{figure}" for part, (_, figures) in _PARTS.items() for figure in figures),
 )
 """Figures that can be expected, besides any other percentile."""
+BESIDE_BASE = ("the base", "this run")
+"""The names of the two sides in what is said of a bound relative to a base."""
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _EXPECTATION = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=|<|>)\s*([^<>=]*?)\s*")
 _LIMIT = re.compile(rf"({_NUMBER})\s*(.*)")
@@ -196,7 +198,7 @@ def judge(
     base: Sequence[Run] = (),
     *,
     single: bool = False,
-    letters: tuple[str, str] = ("the base", "this run"),
+    letters: tuple[str, str] = BESIDE_BASE,
     intended: bool = False,
 ) -> JudgedExpectation:
     """Judge an expectation of one run, or of several of the same kind.
@@ -282,7 +284,7 @@ def judge_all(
     options: ExpectOptions,
     runs: Sequence[Run],
     base: Sequence[Run] = (),
-    letters: tuple[str, str] = ("the base", "this run"),
+    letters: tuple[str, str] = BESIDE_BASE,
     *,
     intended: bool = False,
 ) -> list[dict[str, Any]]:

@@ -22,7 +22,6 @@ from drumfire.loadgen.saved import SavedRun
 
 _MARGIN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%?)")
 _SECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s)")
-_OF_BASE = ("the base", "this run")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -99,11 +98,10 @@ def show(options: Options) -> int:
         compare((base, other), single=wanted.single, letters=("A", letter), **options.judging.arguments)
         for letter, other in zip(_LETTERS[1:], others, strict=False)
     ]
-    documents = [
-        one.document()
-        | {"expectations": gates.judge_all(wanted, other, of_base, one.letters if wanted.base is None else _OF_BASE)}
-        for one, other in zip(found, others, strict=True)
-    ]
+    documents = []
+    for one, other in zip(found, others, strict=True):
+        letters = one.letters if wanted.base is None else gates.BESIDE_BASE
+        documents.append(one.document() | {"expectations": gates.judge_all(wanted, other, of_base, letters)})
     if options.json:
         print(json.dumps({"comparisons": documents}, allow_nan=False))
     else:
